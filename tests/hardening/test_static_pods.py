@@ -327,18 +327,21 @@ def test_a_new_manifest_that_is_ready_stays(folder: Folder) -> None:
 def test_what_has_ended_is_removed_before_the_old_manifest_comes_back_too(folder: Folder) -> None:
     """The same pod again, for which the kubelet would wait by its containers that have ended."""
     text = """#!/bin/sh
-case $3 in
-ps) [ -e {here}/gone ] || echo a-container ;;
-rm) ls {here}/manifests >>{here}/removed; touch {here}/gone; echo "$4" >>{here}/removed ;;
-esac
+ls {here}/manifests >>{here}/removed
+echo "$*" >>{here}/removed
+touch {here}/gone
 """
+    (folder.here / "bin" / "ctr").write_text(
+        CTR.replace("*) echo c1", "*'kind'*) [ -e {here}/gone ] || echo c1 ;;\n  *) echo c1").format(here=folder.here)
+    )
     (folder.here / "bin" / "crictl").write_text(text.format(here=folder.here))
     (folder.here / "new.yaml").write_text("new and wrong\n")
     (folder.here / "bin" / "is-ready").write_text(
         f"#!/bin/sh\nrm -f {folder.here}/gone\n{READY.format(here=folder.here).removeprefix('#!/bin/bash')}"
     )
     assert folder.run()[0] == BROKEN
-    assert (folder.here / "removed").read_text().split() == ["a-container"] * 2
+    removed = (folder.here / "removed").read_text().splitlines()
+    assert removed == ["--runtime-endpoint unix:///run/containerd/containerd.sock rm c1"] * 2
     assert folder.old.read_text() == "old good\n"
 
 

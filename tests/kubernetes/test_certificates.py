@@ -374,8 +374,9 @@ class Restart:
         self.program("crictl", "true")
         # The old pod runs for three looks.
         looks = f"n=$(cat {folder}/looks 2>/dev/null || echo 0); echo $((n + 1)) > {folder}/looks"
+        listed = f'echo "$5" >>{folder}/labels; [ -e {folder}/gone ] || echo old'
         tasks = 'echo "TASK PID STATUS"; [ "$n" -lt 3 ] && echo "old 7 RUNNING"; echo "other 8 RUNNING"'
-        self.program("ctr", f'if [ "$3" = tasks ]; then {looks}; {tasks}; else echo old; fi')
+        self.program("ctr", f'if [ "$3" = tasks ]; then {looks}; {tasks}; else {listed}; fi')
 
     def program(self, name: str, text: str) -> None:
         """Put a program in front of the real one."""
@@ -417,25 +418,23 @@ def test_a_restart_waits_for_the_old_pod_and_for_the_new_one(tmp_path: Path) -> 
 
 CRICTL = """
 echo "$*" >>$0.asked
-case $3 in
-ps) [ -e $0.gone ] || echo old-1 ;;
-rm) [ -e HERE/etcd.yaml ] && echo late >>$0.asked
-    if [ -e $0.tried ]; then touch $0.gone; else touch $0.tried; exit 1; fi ;;
-esac
+[ ! -e FOLDER/manifests/etcd.yaml ] || echo late >>$0.asked
+if [ -e $0.tried ]; then touch FOLDER/gone; else touch $0.tried; exit 1; fi
 """
 
 
 def test_what_has_ended_is_removed_before_the_manifest_comes_back_for_the_kubelet_waits_by_it(tmp_path: Path) -> None:
     """Seven restarts of an API server within minutes: it came back after 300 s, by the kubelet's own back-off."""
     place = Restart(tmp_path)
-    place.program("crictl", CRICTL.replace("HERE", str(place.here)))
+    place.program("crictl", CRICTL.replace("FOLDER", str(tmp_path)))
     code, words = place.run("true")
     assert code == 0, words
     assert place.back
     asked = (place.bin / "crictl.asked").read_text().splitlines()
-    own = "--label io.kubernetes.pod.name=etcd-cp1 --label io.kubernetes.pod.namespace=kube-system"
-    at = "--runtime-endpoint unix:///run/containerd/containerd.sock"
-    assert asked == [f"{at} ps -aq {own}", f"{at} rm old-1"] * 2 + [f"{at} ps -aq {own}"]
+    assert asked == ["--runtime-endpoint unix:///run/containerd/containerd.sock rm old"] * 2
+    labels = {"io.kubernetes.pod.name": "etcd-cp1", "io.kubernetes.pod.namespace": "kube-system"}
+    wanted = [f'labels."{key}"=="{value}"' for key, value in {**labels, "io.cri-containerd.kind": "container"}.items()]
+    assert (tmp_path / "labels").read_text().splitlines()[-3:] == [",".join(wanted)] * 3
 
 
 def test_a_crictl_that_does_not_answer_keeps_no_restart(tmp_path: Path) -> None:

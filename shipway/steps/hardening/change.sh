@@ -23,7 +23,7 @@ rested() { # what has ended goes: the kubelet waits by it before it starts the s
   local own cri='crictl --runtime-endpoint unix:///run/containerd/containerd.sock'
   command -v crictl >/dev/null || { ready=$((ready + 300)); return 0; }
   for _ in 1 2 3 4 5 6 7 8 9 10; do
-    own=$($cri ps -aq --label "io.kubernetes.pod.name=$pod" --label io.kubernetes.pod.namespace=kube-system) || break
+    own=$(ctr -n k8s.io containers ls -q "$label,labels.\"io.cri-containerd.kind\"==\"container\"") || break
     [ -n "$own" ] || break
     $cri rm $own >/dev/null 2>&1 || sleep 0.5
   done

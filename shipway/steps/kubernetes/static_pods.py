@@ -53,7 +53,7 @@ alive() {{
 rested() {{
   command -v crictl >/dev/null || {{ ready=$((ready + {BACK_OFF_SECONDS})); return; }}
   for _ in 1 2 3 4 5 6 7 8 9 10; do
-    own=$({CRI} ps -aq --label "io.kubernetes.pod.name=$pod" --label io.kubernetes.pod.namespace=kube-system) || break
+    own=$(ctr -n k8s.io containers ls -q "$label,labels.\\"io.cri-containerd.kind\\"==\\"container\\"") || break
     [ -n "$own" ] || break
     {CRI} rm $own >/dev/null 2>&1 || sleep 0.5
   done
