@@ -374,7 +374,7 @@ class Restart:
         self.program("crictl", "true")
         # The old pod runs for three looks.
         looks = f"n=$(cat {folder}/looks 2>/dev/null || echo 0); echo $((n + 1)) > {folder}/looks"
-        listed = f'echo "$5" >>{folder}/labels; [ -e {folder}/gone ] || echo old'
+        listed = f'echo "$6" >>{folder}/labels; [ -e {folder}/gone ] || echo old'
         tasks = 'echo "TASK PID STATUS"; [ "$n" -lt 3 ] && echo "old 7 RUNNING"; echo "other 8 RUNNING"'
         self.program("ctr", f'if [ "$3" = tasks ]; then {looks}; {tasks}; else {listed}; fi')
 
