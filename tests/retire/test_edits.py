@@ -132,7 +132,9 @@ def test_only_our_cluster_goes_out_of_a_kubeconfig() -> None:
 
 
 @pytest.mark.parametrize(
-    "own", [f"# of the site\n{config(THEIRS, 'prod', 'jane')}", "current-context: ''  # none yet\n"]
+    "own",
+    [f"# of the site\n{config(THEIRS, 'prod', 'jane')}", "current-context: ''  # none yet\n"],
+    ids=["theirs", "none"],  # an authority that is made anew would be another name in each of pytest's processes
 )
 def test_a_kubeconfig_without_our_cluster_keeps_every_byte_and_is_never_taken_for_ours_alone(own: str) -> None:
     assert without_clusters(own, trusted(OURS)) == own
