@@ -1,15 +1,10 @@
 #!/bin/bash
 set -u
+# `alive` and `rested` stand before this: POD_ENDS, of every script that lets a static pod end.
 part=$1 pod=$2 folder=$3 away=$4/$1.yaml keep=$5/$1.yaml new=$6 gone=$7 ready=$8 crashes=$9; aways=$4 keeps=$5; shift 9
 here=$folder/$part.yaml logs=/var/log/pods confirmed=''
 place() { # FROM TO
   cp -p -- "$1" "${2%/*}/.shipway-${2##*/}" && sync -f -- "${2%/*}/.shipway-${2##*/}" && mv -fT -- "${2%/*}/.shipway-${2##*/}" "$2"
-}
-alive() {
-  running=$(ctr -n k8s.io tasks ls | awk '$3 == "RUNNING" { print $1 }') || return 0
-  label="labels.\"io.kubernetes.pod.name\"==\"$pod\",labels.\"io.kubernetes.pod.namespace\"==\"kube-system\""
-  own=$(ctr -n k8s.io containers ls -q "$label") || return 0
-  [ -n "$own" ] && printf '%s\n' "$running" | grep -qxF -- "$own"
 }
 ended() { # SECONDS
   began=$SECONDS
@@ -18,16 +13,6 @@ ended() { # SECONDS
     sleep 0.5
   done
   rested
-}
-rested() { # what has ended goes: the kubelet waits by it before it starts the same pod again, up to 300 s
-  local own cri='crictl --runtime-endpoint unix:///run/containerd/containerd.sock'
-  command -v crictl >/dev/null || { ready=$((ready + 300)); return 0; }
-  for _ in 1 2 3 4 5 6 7 8 9 10; do
-    own=$(ctr -n k8s.io containers ls -q "$label,labels.\"io.cri-containerd.kind\"==\"container\"") || break
-    [ -n "$own" ] || break
-    $cri rm $own >/dev/null 2>&1 || sleep 0.5
-  done
-  return 0
 }
 crashed() { # the kubelet numbers what a container has said by its starts
   [ -n "$(find "$logs"/kube-system_"$pod"_*/ -name "[$crashes-9].log" -newer "$keeps/.began" 2>/dev/null | head -n 1)" ]

@@ -47,6 +47,7 @@ from shipway.steps.kubernetes.static_pods import (
     BACK_OFF_SECONDS,
     GONE_SECONDS,
     OPERATION,
+    POD_ENDS,
     READY_SECONDS,
     STAYS,
     ready_words,
@@ -68,7 +69,7 @@ RECORD = Says(
 # one is ready, $6 the new one ("" where a change that broke off is decided), $7 and $8 limits in seconds, $9 how many
 # crashes are enough; then the command that ends with 0 once the pod is ready. However this ends, but for a SIGKILL, a
 # manifest is in its place; names with a dot are none to the kubelet.
-CHANGE = script("change")
+CHANGE = POD_ENDS + script("change")
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,9 @@ BACK_OFF_SECONDS = 300
 MOST_SECONDS = GONE_SECONDS + READY_SECONDS + BACK_OFF_SECONDS + 60
 CRI = "crictl --runtime-endpoint unix:///run/containerd/containerd.sock"
 STAYS, UNREADY = 41, 42  # how the script ends where the old container does not go, or the new one is not ready
-# $1 the part, $2 its pod, $3 manifests, $4 where they are kept meanwhile, $5 and $6 limits in seconds, then the command
-# that ends with 0 once it is ready. The manifest goes back however this ends, but for a SIGKILL.
-RESTART = f"""
-set -u
-part=$1 pod=$2 here=$3/$1.yaml away=$4/$1.yaml gone=$5 ready=$6; folder=$4; shift 6
+# Functions of the scripts that let a static pod end: whether $pod runs, and what removes what has ended of it, or adds
+# the kubelet's wait to $ready, how long the next one is waited for.
+POD_ENDS = f"""
 alive() {{
   running=$(ctr -n k8s.io tasks ls | awk '$3 == "RUNNING" {{ print $1 }}') || return 0
   label="labels.\\"io.kubernetes.pod.name\\"==\\"$pod\\",labels.\\"io.kubernetes.pod.namespace\\"==\\"kube-system\\""
@@ -57,8 +55,15 @@ rested() {{
     [ -n "$own" ] || break
     {CRI} rm $own >/dev/null 2>&1 || sleep 0.5
   done
+  return 0
 }}
-back() {{ [ ! -e "$away" ] || [ -e "$here" ] || mv -T -- "$away" "$here"; }}
+"""
+# $1 the part, $2 its pod, $3 manifests, $4 where they are kept meanwhile, $5 and $6 limits in seconds, then the command
+# that ends with 0 once it is ready. The manifest goes back however this ends, but for a SIGKILL.
+RESTART = f"""
+set -u
+part=$1 pod=$2 here=$3/$1.yaml away=$4/$1.yaml gone=$5 ready=$6; folder=$4; shift 6
+{POD_ENDS}back() {{ [ ! -e "$away" ] || [ -e "$here" ] || mv -T -- "$away" "$here"; }}
 trap back EXIT
 trap 'exit 143' TERM INT HUP
 install -d -m 700 -- "$folder"
