@@ -8,16 +8,14 @@ from typing import Any
 from shipway.kube.client import Kube, Object
 
 SHOWN = 6
+# The taints that go with a node's Ready condition, and with its cordon.
+UNREADY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+TOLD = (*UNREADY, "node.kubernetes.io/unschedulable")
 
 
 async def nodes_by_name(on: Kube) -> dict[str, Object]:
     """Return all nodes of the cluster; one request per look, however many checks ask."""
     return {node["metadata"]["name"]: node for node in await on.list_("v1", "Node")}
-
-
-# The taints that go with a node's Ready condition, and with its cordon.
-UNREADY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-TOLD = (*UNREADY, "node.kubernetes.io/unschedulable")
 
 
 def taints_of(node: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -15,14 +15,15 @@ from shipway.kube.status import posted_at, why_not_ready, why_pressed
 from shipway.step import Drift
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 
-# What Kubernetes itself puts on a node and takes away again (well-known taints).
-# Those of Kubernetes itself, and ours: the note beside it tells of each of them (`list_strange` of those without).
+# Where a person sees what a kubelet is short of.
 LOOKS = {
     "MemoryPressure": "`free -m`",
     "DiskPressure": "`df -h /var/lib/kubelet /var/lib/containerd`",
     "PIDPressure": "`ps -eL | wc -l`",
     "NetworkUnavailable": "its pod network's own pod",
 }
+# What Kubernetes itself puts on a node and takes away again (well-known taints).
+# Those of Kubernetes itself, and ours: the note beside it tells of each of them (`list_strange` of those without).
 OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "shipway.dev/")
 ACCEPTED = "shipway.dev/cordon-accepted"  # an annotation of a Node: why a person keeps it closed
 
@@ -68,7 +69,7 @@ class NodeReady:
 class NodeUnpressed:
     """A node is short of nothing by its own kubelet, which otherwise ends pods there and takes no new ones.
 
-    A Ready node is not asked by that: its GPU jobs are ended one after the other while it stays Ready.
+    Whether it is Ready does not tell: its GPU jobs are ended one after the other while it stays Ready.
     """
 
     node: str
