@@ -16,6 +16,7 @@ from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.facts.packages import PackageInfo
 from shipway.host.session import Command, Host
+from shipway.os.debian.apt import APT_SECONDS, INSTALL_SECONDS
 from shipway.os.debian.dpkg import Installed, Package, find_installed
 from shipway.os.debian.package_changes import (
     SIMULATE_SECONDS,
@@ -180,6 +181,22 @@ async def test_apt_itself_may_remove_nothing_where_no_removal_was_foreseen(simul
     host = Apt(simulated)
     await change(cast("Host", host), "-f", "install", removable=["tool"])
     assert ("--no-remove" in host.done[-1]) is keeps
+
+
+async def test_what_installs_is_given_the_time_that_dkms_needs_and_what_only_fetches_is_not() -> None:
+    """An installation that is ended in the middle leaves packages half installed; a list or an archive does not."""
+    limits: dict[str, int] = {}
+
+    class Timed(Apt):
+        async def succeed(self, name: str, words: Sequence[str], **given: int) -> Output:
+            limits.update({word: given["seconds"] for word in words if word in verbs})
+            return await super().succeed(name, words)
+
+    verbs = ("--configure", "install", "update", "upgrade")
+    await DpkgInOrder(removable=("tool",)).apply(cast("Host", Timed(FIXES)))  # type: ignore[arg-type]
+    await BaseUpgraded().apply(cast("Host", Timed("0 upgraded\n")))  # type: ignore[arg-type]
+    assert limits == dict.fromkeys(verbs, INSTALL_SECONDS) | {"update": APT_SECONDS}
+    assert APT_SECONDS < INSTALL_SECONDS
 
 
 async def test_the_driver_is_held_in_each_architecture_while_all_else_is_upgraded() -> None:

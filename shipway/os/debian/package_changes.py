@@ -12,7 +12,7 @@ from shipway.facts.commands import Says
 from shipway.facts.packages import PackageInfo
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Command, Host
-from shipway.os.debian.apt import APT, with_lock
+from shipway.os.debian.apt import APT, INSTALL_SECONDS, with_lock
 from shipway.os.debian.dpkg import find_installed, query
 
 SIMULATE_SECONDS = 60
@@ -128,4 +128,4 @@ async def change(on: Host, *words: str, asked: Collection[str] = (), removable: 
     foreseen = changes(said.stdout)
     refuse(foreseen, find_installed(listed.stdout), asked, removable)
     keep = () if foreseen.removed else ("--no-remove",)
-    await with_lock(on, *APT, *keep, *words)
+    await with_lock(on, *APT, *keep, *words, seconds=INSTALL_SECONDS)

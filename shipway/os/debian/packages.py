@@ -14,7 +14,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.packages import PackageInfo
 from shipway.host.session import Command, Host
-from shipway.os.debian.apt import APT, wait_for_lock, with_lock
+from shipway.os.debian.apt import APT, INSTALL_SECONDS, wait_for_lock, with_lock
 from shipway.os.debian.dpkg import Installed, Package
 from shipway.os.debian.package_changes import change, foresee, frozen, plain, refuse
 from shipway.os.family import Permit, permit_always
@@ -204,7 +204,8 @@ class DpkgInOrder:
 
     async def apply(self, on: Host) -> None:
         """Finish what was begun; raises Refused where apt would rather remove a package than finish it."""
-        await with_lock(on, "dpkg", "--configure", "-a", "--force-confdef", "--force-confold")
+        words = ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold")
+        await with_lock(on, *words, seconds=INSTALL_SECONDS)
         await change(on, "-f", "install", removable=self.removable)
 
 
