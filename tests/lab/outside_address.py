@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from lab.containers.cluster_file import content
-from tests.lab.conftest import Site
-from tests.lab.several_planes import PLANES
+from tests.lab.conftest import Ran, Site
+from tests.lab.several_planes import PLANES, asked, command, drift, members, wait_ready
+from tests.lab.test_retire import CLEAN
 
 
 def declare(site: Site, *planes: str, **vip: Any) -> None:
@@ -35,3 +37,35 @@ def wait_held_by(address: str, site: Site, *hosts: str) -> str:
 def trusted(address: str) -> str:
     """Return the shell line of a client that says the status with which the API's server at an address answers it."""
     return f"curl -s -o /dev/null -w '%{{http_code}}' --cacert /etc/kubernetes/pki/ca.crt https://{address}:6443/livez"
+
+
+def told_of(words: Sequence[str], site: Site) -> list[str]:
+    """Return what a pass that only looks finds that has one of these words."""
+    findings = [f"{one['host']}: {one['step']}: {one['have']}" for one in drift(site)["findings"]]
+    return [line for line in findings if any(word in line for word in words)]
+
+
+def lose_its_holders_host(site: Site, address: str, most: float) -> None:
+    """Kill the host and start it again: another one takes the address in so many seconds, and it stays there."""
+    holder = wait_held_by(address, site)
+    others = [name for name in PLANES if name != holder]
+    gap, answers = asked(site, lambda: site.lab.engine().docker("kill", holder), address)
+    print(f"the holder's host killed: longest gap {gap:.1f} s")
+    assert (answers > 20, gap < most) == (True, True)
+    now = wait_held_by(address, site, *others)
+    site.lab.engine().docker("start", holder)
+    wait_ready(site, now)
+    wait_ready(site, holder)
+    assert wait_held_by(address, site) == now
+
+
+def remove_a_member(site: Site, leaving: str, stays: str, address: str, most: float) -> None:
+    """Take a control plane out: clients wait at most so many seconds, and nothing is left on its host."""
+    ran: list[Ran] = []
+    gap, answers = asked(site, lambda: ran.append(command(site, "remove", leaving)), address)
+    print(f"{leaving} removed: longest gap {gap:.1f} s")
+    assert ran[0].report["outcome"] == "ok", ran[0].output
+    assert (answers > 20, gap < most) == (True, True)
+    assert leaving not in [one["name"] for one in members(site, stays)]
+    left = {what: site.on(leaving, f"{{ {script}; }} 2>/dev/null || true") for what, script in CLEAN.items()}
+    assert {what: said for what, said in left.items() if said.strip()} == {}

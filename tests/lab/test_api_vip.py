@@ -10,9 +10,16 @@ import pytest
 
 from shipway.steps.vip.keepalived import CONFIG, FOLDER, NOBODY, OWN, peers_in
 from tests.lab.conftest import Ran, Site
-from tests.lab.outside_address import declare, held_by, trusted, wait_held_by
-from tests.lab.several_planes import PLANES, asked, changes, command, drift, five, members, wait_ready
-from tests.lab.test_retire import CLEAN
+from tests.lab.outside_address import (
+    declare,
+    held_by,
+    lose_its_holders_host,
+    remove_a_member,
+    told_of,
+    trusted,
+    wait_held_by,
+)
+from tests.lab.several_planes import PLANES, asked, changes, command, five, wait_ready
 
 pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 VIP, TAKEN = "172.30.5.200", "172.30.5.201"
@@ -35,6 +42,7 @@ SITES_RUNS = (
 )
 MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 holders, wait_held = partial(held_by, VIP), partial(wait_held_by, VIP)
+told_of_it = partial(told_of, (VIP, "keepalived", OWN.service))
 
 
 @pytest.fixture(scope="module")
@@ -109,21 +117,11 @@ def test_a_keepalived_that_is_killed_alone_leaves_the_address_to_another_one_and
 
 def test_it_moves_when_its_holders_host_is_gone_and_a_drift_pass_finds_it_held(site: Site, made: Ran) -> None:
     assert made.code == 0
-    holder = wait_held(site)
-    others = [name for name in PLANES if name != holder]
-    gap, answers = asked(site, lambda: site.lab.engine().docker("kill", holder), VIP)
-    print(f"the holder's host killed: longest gap {gap:.1f} s")
-    assert (answers > 20, gap < MOST_SECONDS) == (True, True)
-    now = wait_held(site, *others)
-    site.lab.engine().docker("start", holder)
-    wait_ready(site, now)
-    wait_ready(site, holder)
-    assert wait_held(site) == now
-    findings = [f"{one['host']}: {one['step']}: {one['have']}" for one in drift(site)["findings"]]
-    assert [line for line in findings if VIP in line or "keepalived" in line] == []
+    lose_its_holders_host(site, VIP, MOST_SECONDS)
+    assert told_of_it(site) == []
     for host in PLANES:
         site.on(host, f"systemctl stop {OWN.unit}")
-    told = [f"{one['host']}: {one['step']}: {one['have']}" for one in drift(site)["findings"]]
+    told = told_of_it(site)
     assert f"cluster: one control plane holds the API's address for clients outside: {VIP} is held by none" in told
     assert sum(OWN.service in line for line in told) == len(PLANES)
     command(site, "drift_repair", "--repair", "service")
@@ -151,14 +149,7 @@ def test_three_become_one_and_the_address_has_one_holder_all_the_way(site: Site,
     assert holders(site) == [holder]
     assert len(peers_in(site.on(stays, f"cat {CONFIG}"))) == len(PLANES) - 1
     for leaving in (holder, other):
-        ran: list[Ran] = []
-        gap, answers = asked(site, lambda host=leaving, ran=ran: ran.append(command(site, "remove", host)), VIP)
-        print(f"{leaving} removed: longest gap {gap:.1f} s")
-        assert ran[0].report["outcome"] == "ok", ran[0].output
-        assert (answers > 20, gap < MOST_SECONDS) == (True, True)
-        assert leaving not in [one["name"] for one in members(site, stays)]
-        left = {what: site.on(leaving, f"{{ {script}; }} 2>/dev/null || true") for what, script in CLEAN.items()}
-        assert {what: said for what, said in left.items() if said.strip()} == {}
+        remove_a_member(site, leaving, stays, VIP, MOST_SECONDS)
         assert site.holds(leaving, f"! ps -eo args= | grep -q '[s]hipway-api-vip' && [ ! -e {FOLDER} ]")
     assert site.run().report["errors"] == []
     assert peers_in(site.on(stays, f"cat {CONFIG}")) == [NOBODY]

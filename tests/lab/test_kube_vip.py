@@ -15,9 +15,16 @@ import pytest
 from shipway.steps.vip.keepalived import OWN
 from shipway.steps.vip.kube_vip import FOLDER, MANIFEST, POD
 from tests.lab.conftest import Ran, Site
-from tests.lab.outside_address import declare, held_by, trusted, wait_held_by
-from tests.lab.several_planes import ADMIN, PLANES, asked, changes, command, drift, five, members, wait_ready
-from tests.lab.test_retire import CLEAN
+from tests.lab.outside_address import (
+    declare,
+    held_by,
+    lose_its_holders_host,
+    remove_a_member,
+    told_of,
+    trusted,
+    wait_held_by,
+)
+from tests.lab.several_planes import ADMIN, PLANES, asked, changes, command, five, wait_ready
 
 IMAGE = os.environ.get("SHIPWAY_LAB_KUBE_VIP", "")
 WHY = "SHIPWAY_LAB_KUBE_VIP names no image of kube-vip that the lab's mirror has"
@@ -25,6 +32,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.lab_long, pytest.mark.skipif(not IMAG
 VIP, NEW = "172.30.12.200", "172.30.12.201"
 holders, wait_held = partial(held_by, VIP), partial(wait_held_by, VIP)
 by_kube_vip = partial(declare, by="kube-vip", image=IMAGE)
+told_of_it = partial(told_of, (VIP, "kube-vip"))
 # The Lease (5 s), a try a second, a client's second, a loaded machine.
 MOST_SECONDS = 12.0
 API_SERVER = "/etc/kubernetes/manifests/kube-apiserver.yaml"
@@ -58,12 +66,6 @@ def watched(site: Site, what: Callable[[], object], seconds: float = 10) -> tupl
             looks.append(holders(site))
 
     return *asked(site, watch, VIP), looks
-
-
-def told_of_it(site: Site) -> list[str]:
-    """Return what a pass that only looks finds of the address, or of kube-vip."""
-    findings = [f"{one['host']}: {one['step']}: {one['have']}" for one in drift(site)["findings"]]
-    return [line for line in findings if VIP in line or "kube-vip" in line]
 
 
 def test_the_one_with_the_lease_holds_it_and_a_client_trusts_it(site: Site, made: Ran) -> None:
@@ -129,16 +131,7 @@ def test_where_nothing_starts_it_anew_another_one_takes_over_and_the_address_lef
 
 def test_it_moves_when_its_holders_host_is_gone_and_a_drift_pass_finds_it_held(site: Site, made: Ran) -> None:
     assert made.code == 0
-    holder = wait_held(site)
-    others = [name for name in PLANES if name != holder]
-    gap, answers = asked(site, lambda: site.lab.engine().docker("kill", holder), VIP)
-    print(f"the holder's host killed: longest gap {gap:.1f} s")
-    assert (answers > 20, gap < MOST_SECONDS) == (True, True)
-    now = wait_held(site, *others)
-    site.lab.engine().docker("start", holder)
-    wait_ready(site, now)
-    wait_ready(site, holder)
-    assert wait_held(site) == now
+    lose_its_holders_host(site, VIP, MOST_SECONDS)
     assert told_of_it(site) == []
 
 
@@ -192,14 +185,7 @@ def test_three_become_one_and_the_address_has_one_holder_all_the_way(site: Site,
     assert (told.code, told.report["errors"]) == (0, []), told.output
     assert holders(site) == [holder]
     for leaving in (holder, other):
-        ran: list[Ran] = []
-        gap, answers = asked(site, lambda host=leaving, ran=ran: ran.append(command(site, "remove", host)), VIP)
-        print(f"{leaving} removed: longest gap {gap:.1f} s")
-        assert ran[0].report["outcome"] == "ok", ran[0].output
-        assert (answers > 20, gap < MOST_SECONDS) == (True, True)
-        assert leaving not in [one["name"] for one in members(site, stays)]
-        left = {what: site.on(leaving, f"{{ {script}; }} 2>/dev/null || true") for what, script in CLEAN.items()}
-        assert {what: said for what, said in left.items() if said.strip()} == {}
+        remove_a_member(site, leaving, stays, VIP, MOST_SECONDS)
         assert site.holds(leaving, NOTHING)
     assert site.run().report["errors"] == []
     assert holders(site) == [stays]
