@@ -70,7 +70,7 @@ test-lab: lab-bundle  ## The flow on real hosts in containers: real kubeadm, con
 	$(RUN) -m pytest -q -m "lab and not lab_long" --durations=40 tests
 
 test-faults: $(READY)  ## Every exchange interrupted, controllers killed, hosts that fail: simulated (an hour)
-	$(RUN) -m pytest -q -m faults -n 2 tests/faults
+	$(RUN) -m pytest -q -m faults -n 2 --dist loadgroup tests
 
 test-ui: $(READY)  ## The compose layout on PostgreSQL and Redis, used with a real browser (ten minutes)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade --target $(VENV)/server -r deployments/requirements-server.txt

@@ -32,6 +32,7 @@ class Unit:
     masked: bool = False
     transient: bool = False
     drop_ins: tuple[str, ...] = ()  # as systemd has read them
+    began_with: tuple[str, ...] = ()  # as they were when it last became active
 
     @property
     def load(self) -> str:
@@ -86,7 +87,7 @@ class Units:
     def set(self, unit: Unit, active: str, sub: str, result: str = "success") -> None:
         """Put a unit into a state."""
         if active == "active" and unit.active != "active":
-            unit.since = self._now()
+            unit.since, unit.began_with = self._now(), unit.drop_ins
         if active == "active" and unit.name.endswith(".service"):
             self._pids += 1
             unit.pid = self._pids

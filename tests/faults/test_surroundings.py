@@ -192,10 +192,11 @@ def test_a_clock_that_was_ahead_in_a_run_and_went_back_costs_no_second_restart(k
             await run.ended()
         host.skew = 0.0
         lab.reboot("te2")
-        assert (await brought_up(lab, Line())).outcome == "ok"
+        repaired = await brought_up(lab, Line())
+        assert repaired.outcome == "ok", repaired.errors
         before = restarts(lab, "te2"), host.digest()
         again = await brought_up(lab, Line())
-        assert again.outcome == "ok"
+        assert again.outcome == "ok", again.errors
         assert [result for stage in again.stages for result in stage.rows if result.outcome == "changed"] == []
         assert (restarts(lab, "te2"), host.digest()) == before
         # Masked, it is not started again by the reboot; the undisturbed lab was not rebooted.

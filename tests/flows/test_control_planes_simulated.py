@@ -19,7 +19,8 @@ from tasks.report import Report
 from tests.flows.story import Kept
 from tests.places.prefect import Place, hurried
 
-pytestmark = pytest.mark.faults  # a minute: `make test-faults`
+# A minute of `make test-faults`; each goes on from what the one before it left.
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("three")]
 PLANES = ("te1", "te2", "te3")
 
 

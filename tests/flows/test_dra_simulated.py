@@ -15,7 +15,8 @@ from tests.drift.scene import Scene
 from tests.flows.story import LATENCY, Story
 from tests.places.prefect import Place, hurried
 
-pytestmark = pytest.mark.faults  # two minutes: `make test-faults`
+# Two minutes of `make test-faults`; each goes on from what the one before it left.
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("dra")]
 MOVED, RETIRED = "node te2 has its GPUs claimed (DRA)", "no device plugin is left that no node needs"
 
 

@@ -14,6 +14,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.host.session import Host
 from shipway.kubeadm.config import CRI_SOCKET
+from shipway.script import Output
 from shipway.step import Drift
 from shipway.steps.runtime.crictl import FILE as CRICTL
 from shipway.steps.runtime.crictl import crictl_finds
@@ -80,8 +81,10 @@ async def applied(step: Any, host: KnownFacts) -> str:
 
 
 def has(*modules: str) -> dict[Any, Any]:
-    """Return what modprobe says on a kernel that has these modules alone."""
-    return {Says(("modprobe", "-n", "-q", "--", one)): said("", int(one not in modules)) for one in (*MODULES, *NFT)}
+    """Return what modprobe of kmod 30 says on a kernel that has these modules alone."""
+    words = "modprobe: FATAL: Module {} not found in directory /lib/modules/6.1.0-50-amd64\n"
+    lacks = {one: Output(1, "", words.format(one)) for one in (*MODULES, *NFT) if one not in modules}
+    return {Says(("modprobe", "-n", "--", one)): lacks.get(one, said("")) for one in (*MODULES, *NFT)}
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,14 @@ async def test_no_module_that_the_kernel_lacks_is_named_for_the_boot(
 
 async def test_without_modprobe_all_modules_are_named() -> None:
     assert (await applied(ModulesAtBoot(BOOT, MODULES), KnownFacts({}))).split() == list(MODULES)
+
+
+@pytest.mark.parametrize("stderr", ["", "modprobe: invalid option -- 'n'\n", "modprobe: FATAL: Module other not found"])
+async def test_a_modprobe_that_does_not_say_that_a_module_is_not_there_takes_none_out(stderr: str) -> None:
+    """A look that failed once took the module's line out, and the next run put it back at the end of the file."""
+    fails = {Says(("modprobe", "-n", "--", one)): Output(1, "", stderr) for one in (*MODULES, *NFT)}
+    there = {FileText(BOOT): "\n".join(MODULES) + "\n", FileState(BOOT): THERE}
+    assert await drifted(ModulesAtBoot(BOOT, MODULES), KnownFacts({**fails, **there})) is None
 
 
 @pytest.mark.parametrize("text", [None, "", "# nothing yet\n", "timeout: 30\ndebug: true # ours\n", "{timeout: 30}\n"])

@@ -40,14 +40,13 @@ def _unknown(call: Call, key: str) -> int:
 @program("modprobe")
 async def modprobe(call: Call) -> int:
     """Load kernel modules."""
-    asked = parse(call.args, flags="-q -n")
-    if asked.has("-n"):  # a dry run needs no right; -q says nothing of a module that is not there
-        return 0 if all(call.host.kernel.knows(module) for module in asked.rest[:1]) else 1
-    if not call.root:
+    asked = parse(call.args, flags="-n")
+    dry, kernel = asked.has("-n"), call.host.kernel
+    if not call.root and not dry:  # a dry run needs no right
         return call.warn("modprobe: ERROR: could not insert: Operation not permitted")
     for module in asked.rest[:1]:
-        if not call.host.kernel.load(module):
-            folder = f"/lib/modules/{call.host.kernel.release}"
+        if not (kernel.knows(module) if dry else kernel.load(module)):
+            folder = f"/lib/modules/{kernel.release}"
             return call.warn(f"modprobe: FATAL: Module {module} not found in directory {folder}")
     return 0
 

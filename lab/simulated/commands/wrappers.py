@@ -247,13 +247,12 @@ def _servers(host: SimulatedHost) -> str:
 
 
 def _locked(host: SimulatedHost) -> str:
-    """Return how much memory containerd and the first process may lock: a drop-in counts from a start after it on."""
+    """Return how much memory containerd and the first process may lock: a drop-in counts from the next start on."""
     said = "/proc/1/limits:Max locked memory         8388608              8388608              bytes\nCapEff:\t000001ffffffffff\n"
     unit = host.units.get("containerd")
     if unit is None or not unit.pid:
         return said
-    node = host.files.node(DROP_IN) if DROP_IN in unit.drop_ins else None
-    limit = "unlimited" if node is not None and node.changed <= unit.since else "8388608"
+    limit = "unlimited" if DROP_IN in unit.began_with else "8388608"
     return f"/proc/{unit.pid}/limits:Max locked memory         {limit:21}{limit:21}bytes\n{said}"
 
 

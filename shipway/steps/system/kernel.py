@@ -93,7 +93,8 @@ class ModulesAtBoot:
     """A file of modules-load.d names the modules, as far as this kernel has them; its other lines stay.
 
     modprobe is asked, which looks up a module as systemd-modules-load does (libkmod). Where the kernel lacks one for
-    address translation, those of nf_tables that it has are named. Without modprobe all are.
+    address translation, those of nf_tables that it has are named. Without modprobe all are, and what it says of a
+    module in other words than that it was not found (BusyBox's has no dry run) tells nothing.
     """
 
     traps: ClassVar[tuple[int, ...]] = (10,)
@@ -106,10 +107,10 @@ class ModulesAtBoot:
     async def _file(self, on: Host) -> FileEdited:
         asked = (*self.modules, *NFT)
         answers, _ = await asyncio.gather(  # together: one exchange
-            on.read_all([Says(("modprobe", "-n", "-q", "--", module)) for module in asked]),
+            on.read_all([Says(("modprobe", "-n", "--", module)) for module in asked]),
             on.read(FileText(self.path), FileState(self.path)),
         )
-        lacking = [module for module, said in zip(asked, answers, strict=True) if said.status == 1]
+        lacking = [one for one, said in zip(asked, answers, strict=True) if f"Module {one} not found" in said.stderr]
         wanted = [module for module in self.modules if module not in lacking]
         if set(NAT) & set(lacking):
             wanted += [module for module in NFT if module not in lacking]
