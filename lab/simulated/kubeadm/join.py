@@ -151,6 +151,11 @@ async def _registered(call: Call, asked: Asked, cluster: Cluster) -> None:
         link.requests.append((f"csr-{len(link.requests):05x}", asked.token.partition(".")[0]))
         await call.took(40)
         raise _Ended(_TIMED_OUT)
+    try:  # a token that went meanwhile lets the kubelet ask for no certificate
+        check_join(cluster.store, cluster.ca_hash, _new_name(call, asked), asked.token, _pinned(asked))
+    except JoinRefusedError:
+        await call.took(40)
+        raise _Ended(_TIMED_OUT) from None
     files.write_client(tree, cluster.authority, asked.node_name, f"https://{asked.server}")
     await link.join(call.host, asked)
     if asked.control_plane:
