@@ -38,9 +38,7 @@ APT = (
     *("apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=3"),
     *("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"),
 )
-APT_SECONDS = (
-    1800  # for lists and archives: what ends in the middle of these is fetched again, and nothing is half done
-)
+APT_SECONDS = 1800  # for lists and archives: what ends in the middle of these is fetched again
 # For what installs: one ended in the middle leaves packages half installed. dkms builds a driver's modules within it,
 # for each kernel: 1425 s measured on two busy cores, and over 1800 s on busier ones.
 INSTALL_SECONDS = 7200
